@@ -25,12 +25,6 @@ from lonc.wire.request import ADDRESSED, Cause, Request, addressee
 Find = Callable[[str], HostService | None]
 
 
-def _host_of(request: Request) -> HostService:
-    """Return the host of a request, which may have left the name, or the table."""
-    assert isinstance(request.host, HostService)
-    return request.host
-
-
 class SharedSocket:
     """
     The socket of one host name; for its clients it acts as the host.
@@ -63,18 +57,6 @@ class SharedSocket:
             return
         self._last_asked = host
         host.submit(request)
-
-    def withdraw(self, request: Request) -> bool:
-        """Remove a request that is still waiting; return whether it was."""
-        return _host_of(request).withdraw(request)
-
-    def cut_off(self, request: Request) -> None:
-        """Close the connection on which a request is outstanding, without reporting it."""
-        _host_of(request).cut_off(request)
-
-    def sent_at(self, request: Request) -> float:
-        """Return when a request was sent to its lond; 0.0 if it waits for a connection."""
-        return _host_of(request).sent_at(request)
 
     def close_connections(self) -> None:
         """Close all connections to all hosts of that name and start anew."""

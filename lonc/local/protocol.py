@@ -90,15 +90,6 @@ class RequestTaker(Interface):
     def submit(self, request: Request) -> None:
         """Handle a request; its asker is called exactly once, maybe before this returns."""
 
-    def withdraw(self, request: Request) -> bool:
-        """Remove a waiting request; return whether it was waiting."""
-
-    def cut_off(self, request: Request) -> None:
-        """Close the connection on which a request is outstanding, without reporting it."""
-
-    def sent_at(self, request: Request) -> float:
-        """Return when a request was sent to its lond; 0.0 if it waits for a connection."""
-
     def close_connections(self) -> None:
         """Close all connections to the host and start anew."""
 
@@ -393,7 +384,7 @@ class ClientProtocol:
         if self.leaving or self._taking or self.unsent or len(asked) > most:
             return None
         if self.asks:
-            if not self._host.withdraw(request):
+            if not request.host.withdraw(request):
                 return None
             self._state = READING
         return asked
@@ -510,8 +501,9 @@ class ClientProtocol:
         """What it waits for (``queue``, ``lond`` or nothing), and since when by the clock."""
         if not self.asks:
             return "", 0.0
-        sent = self._host.sent_at(self._request)
-        return ("lond", sent) if sent else ("queue", self._request.since)
+        request = self._request
+        sent = request.host.sent_at(request)
+        return ("lond", sent) if sent else ("queue", request.since)
 
     @property
     def peer(self) -> Peer:
@@ -581,14 +573,14 @@ class ClientProtocol:
             self._clients.requests.note(self, 0)
         request, self._request = self._request, _NO_REQUEST
         if asks:
-            waited = self._host.withdraw(request)
+            waited = request.host.withdraw(request)
             request.asker = _NOBODY
             if waited:
                 return
             if at_once:
-                self._host.cut_off(request)
+                request.host.cut_off(request)
             elif len(request.line) > UNCOUNTED:
-                request.asker = Abandoned(self._clients, self._host, request)
+                request.asker = Abandoned(self._clients, request)
 
 
 class Abandoned(Nobody):
@@ -596,10 +588,9 @@ class Abandoned(Nobody):
 
     abandoned = True
 
-    def __init__(self, clients: Clients, host: RequestTaker, request: Request) -> None:
+    def __init__(self, clients: Clients, request: Request) -> None:
         self._memory = memory = clients.requests
         self._released = clients.released
-        self._host = host
         self._request = request
         memory.note(self, len(request.line))
 
@@ -614,4 +605,4 @@ class Abandoned(Nobody):
     def free_memory(self) -> None:
         """End the request immediately."""
         self._released.note()
-        self._host.cut_off(self._request)
+        self._request.host.cut_off(self._request)

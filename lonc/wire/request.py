@@ -140,6 +140,15 @@ class RequestHost(Protocol):
     def passed_on(self) -> None:
         """Note that a reply was delivered, or will never come."""
 
+    def withdraw(self, request: Request) -> bool:
+        """Remove a waiting request; return whether it was waiting."""
+
+    def cut_off(self, request: Request) -> None:
+        """Close the connection on which a request is outstanding, without reporting it."""
+
+    def sent_at(self, request: Request) -> float:
+        """Return when a request was sent to its lond; 0.0 if it waits for a connection."""
+
 
 class Request:
     """
