@@ -10,18 +10,13 @@ Twisted's own transports send in the next iteration of the reactor. The event lo
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import select
 import socket
-import sys
-import termios
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
 from twisted.internet import error
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import (
     IConsumer,
     IHalfCloseableProtocol,
@@ -35,7 +30,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lonc.report.events import Logger
-from lonc.transport.unix_socket import UNKNOWN, Peer, peer_at
+from lonc.transport.socket_handle import SocketHandle
 
 # Events of epoll.
 IN, OUT, ERROR, HANG_UP = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR, select.EPOLLHUP
@@ -81,7 +76,7 @@ class Loop(Protocol):
 
 
 @implementer(ITCPTransport, IConsumer, IPushProducer, ISystemHandle)
-class SocketTransport:
+class SocketTransport(SocketHandle):
     """
     A connected stream socket.
 
@@ -101,11 +96,8 @@ class SocketTransport:
         "_mask",
         "_producer",
         "_shutting",
-        "_socket",
         "_then",
         "_unsent",
-        "connected",
-        "descriptor",
         "disconnecting",
         "much",
         "protocol",
@@ -144,20 +136,6 @@ class SocketTransport:
     def unsent(self) -> int:
         """The number of bytes in the write buffer."""
         return len(self._unsent or b"")
-
-    @property
-    def unread(self) -> int:
-        """The number of bytes in the kernel's receive buffer."""
-        try:
-            size = fcntl.ioctl(self.descriptor, termios.FIONREAD, bytes(4))
-        except OSError:
-            return 0
-        return int.from_bytes(size, sys.byteorder)
-
-    @property
-    def peer(self) -> Peer:
-        """The process at the other end of a UNIX socket."""
-        return peer_at(self.descriptor) if self.connected else UNKNOWN
 
     # ------------------------------------------------------------------ writing
 
@@ -419,63 +397,9 @@ class SocketTransport:
         """Close the connection because the reactor stops."""
         self.disconnect(reason)
 
-    # ------------------------------------------------------------------ the socket itself
-
-    def getHandle(self) -> socket.socket:
-        """Return the socket, which the transport continues to own."""
-        if not self.connected:
-            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
-        if self._socket is None:
-            self._socket = socket.socket(fileno=self.descriptor)
-        return self._socket
-
-    def forget_handle(self) -> None:
-        """Free the socket object, which must not be used any more, to save memory."""
-        if self._socket is not None:
-            self._socket.detach()
-            self._socket = None
-
-    def getHost(self) -> Any:
-        """Return this side's address."""
-        handle = self.getHandle()
-        return _address(handle.family, handle.getsockname())
-
-    def getPeer(self) -> Any:
-        """Return the other side's address; ``UNIXAddress(None)`` if unnamed."""
-        handle = self.getHandle()
-        return _address(handle.family, handle.getpeername())
-
-    def getTcpNoDelay(self) -> bool:
-        """Return whether TCP_NODELAY is set; True for UNIX sockets."""
-        handle = self.getHandle()
-        if handle.family == socket.AF_UNIX:
-            return True
-        return bool(handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        """Set TCP_NODELAY."""
-        if self.getHandle().family != socket.AF_UNIX:
-            self.getHandle().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, enabled)
-
-    def getTcpKeepAlive(self) -> bool:
-        """Return whether TCP keepalive is enabled."""
-        return bool(self.getHandle().getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
-
-    def setTcpKeepAlive(self, enabled: bool) -> None:
-        """Enable or disable TCP keepalive."""
-        self.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, enabled)
-
 
 def _tell(call: Callable[..., object], *reason: Failure) -> None:
     try:
         call(*reason)
     except BaseException:
         log.failure("a fault in {call}", call=call)
-
-
-def _address(family: int, address: Any) -> IPv4Address | IPv6Address | UNIXAddress:
-    if family == socket.AF_UNIX:
-        return UNIXAddress(address or None)
-    if family == socket.AF_INET6:
-        return IPv6Address("TCP", *address)
-    return IPv4Address("TCP", *address)
