@@ -22,8 +22,9 @@ from lonc.report.problems import Problem, problem
 from lonc.transport.unix_socket import Peer
 from lonc.wire.request import Cause
 
-#: Bytes of requests per client that are not counted: many times a usual request, and 32 MiB for the
-#: default maximum of 4,096 clients. The same applies to incomplete answers of londs.
+#: Bytes of requests per client that are not counted: many times a usual request (of which an idle
+#: client keeps its last one), and 32 MiB for the default maximum of 4,096 clients. The same applies
+#: to incomplete answers of londs.
 UNCOUNTED = 8192
 
 #: Clients over the limit that are still read, so that they get ``con_lost`` instead of a broken
