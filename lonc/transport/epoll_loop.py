@@ -98,7 +98,8 @@ class SocketLoop:
         self.reactor = reactor
         self.moment = Moment()
         self._epoll: select.epoll | None = None
-        self._usual: dict[int, SocketTransport] = {}  # those that only wait for little data
+        #: By descriptor, those that only wait for little data.
+        self._usual: list[SocketTransport | None] = []
         self._others: dict[int, Watched] = {}
         self._events: list[tuple[int, int]] = []  # current
         self._ending: list[tuple[SocketTransport, Failure]] = []
@@ -129,6 +130,7 @@ class SocketLoop:
         except OSError:
             os.close(descriptor)
             raise
+        self._reserve(descriptor)
         self._usual[descriptor] = transport
         try:
             transport.protocol.makeConnection(transport)
@@ -138,6 +140,7 @@ class SocketLoop:
     def register(self, descriptor: int, watched: Watched, mask: int) -> None:
         """Register an object for events of a descriptor."""
         (self._epoll or self._begin()).register(descriptor, mask)
+        self._reserve(descriptor)
         self._others[descriptor] = watched
 
     def set_events(self, descriptor: int, mask: int) -> None:
@@ -163,8 +166,14 @@ class SocketLoop:
             self._others.pop(descriptor, None)
             self._usual[descriptor] = transport
         else:
-            self._usual.pop(descriptor, None)
+            self._usual[descriptor] = None
             self._others[descriptor] = transport
+
+    def _reserve(self, descriptor: int) -> None:
+        """Make room for a descriptor in the list."""
+        missing = descriptor + 1 - len(self._usual)
+        if missing > 0:
+            self._usual.extend([None] * missing)
 
     def _begin(self) -> select.epoll:
         """Create the epoll instance for the first socket."""
@@ -174,7 +183,8 @@ class SocketLoop:
 
     def _rest(self) -> None:
         """Close the epoll instance when there are no sockets."""
-        if self._epoll and not (self._usual or self._others or self._ending or self._closing):
+        rests = not (self._others or self._ending or self._closing or any(self._usual))
+        if self._epoll and rests:
             self.reactor.removeReader(self)
             self._epoll.close()
             self._epoll = None
@@ -205,7 +215,7 @@ class SocketLoop:
                 if len(events) > 1:
                     events.sort(key=_mask_of, reverse=True)
                 for descriptor, mask in events:
-                    transport = usual.get(descriptor)
+                    transport = usual[descriptor]
                     if transport is None:
                         watched = others.get(descriptor)
                         if watched is not None:  # otherwise it has ended since the poll
@@ -244,7 +254,7 @@ class SocketLoop:
     def connectionLost(self, reason: Failure) -> None:
         """End all transports because the reactor stops."""
         self._busy = True
-        for watched in [*self._usual.values(), *self._others.values()]:
+        for watched in [*filter(None, self._usual), *self._others.values()]:
             watched.shut_down(reason)
         self._settle_now()
 
@@ -260,7 +270,7 @@ class SocketLoop:
 
     def end(self, transport: SocketTransport, reason: Failure) -> None:
         """Disconnect a transport once the current events have been dispatched."""
-        self._usual.pop(transport.descriptor, None)
+        self._usual[transport.descriptor] = None
         self._others.pop(transport.descriptor, None)
         self._ending.append((transport, reason))
         if not self._busy:
@@ -268,7 +278,9 @@ class SocketLoop:
 
     def close(self, descriptor: int) -> None:
         """Close a descriptor once the current events have been dispatched."""
-        if self._usual.pop(descriptor, None) is None:
+        if descriptor < len(self._usual) and self._usual[descriptor] is not None:
+            self._usual[descriptor] = None
+        else:
             self._others.pop(descriptor, None)
         self._closing.append(descriptor)
         if not self._busy:

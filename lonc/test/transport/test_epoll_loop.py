@@ -283,6 +283,14 @@ class EndTests(StreamTestCase):
         self.assertRaises(OSError, self.loop.start, transport)
         self.assertRaises(OSError, os.fstat, descriptor)
 
+    def test_never_registered(self) -> None:
+        """A descriptor that was never watched, as of a failed attempt to connect, is closed."""
+        ours, theirs = socket.socketpair()
+        self.addCleanup(theirs.close)
+        self.loop.close(ours.detach())
+        self.turn()
+        self.assertEqual(theirs.recv(1), b"")
+
     def test_descriptor_of_another(self) -> None:
         """A descriptor closed by other code is logged, and affects nothing else."""
         protocol, other = Recorder(), Recorder()
