@@ -298,28 +298,24 @@ class SocketTransport(SocketHandle):
             if mask & self._mask & OUT:
                 self._flush()
             elif self._mask & IN:
-                self._read(mask)
+                try:
+                    data = os.read(self.descriptor, MORE)
+                except OSError as problem:
+                    self.read_failed(problem)
+                    return
+                if not data:
+                    self.input_ended(mask)
+                    return
+                if len(data) == MORE:
+                    data += self.further_data()
+                elif len(data) < READ_SIZE:
+                    self.much = False
+                    self._loop.classify(self)
+                self.protocol.dataReceived(data)
             elif mask & (HANG_UP | ERROR):
                 self.disconnect(_LOST if mask & ERROR else _DONE)
         except BaseException:
             self.protocol_failed()
-
-    def _read(self, mask: int) -> None:
-        """Deliver what has come, in case it is much."""
-        try:
-            data = os.read(self.descriptor, MORE)
-        except OSError as problem:
-            self.read_failed(problem)
-            return
-        if not data:
-            self.input_ended(mask)
-            return
-        if len(data) == MORE:
-            data += self.further_data()
-        elif len(data) < READ_SIZE:
-            self.much = False
-            self._loop.classify(self)
-        self.protocol.dataReceived(data)
 
     def further_data(self) -> bytes:
         """
