@@ -38,11 +38,13 @@ class Sealer:
     Seals complete requests.
 
     :param clock: the reactor's clock.
+    :param spool: the folder in use.
     :param problems: the list of problems.
     :param go_on: called with the host of a request that need not wait any longer; None for all.
     """
 
     _clock: IReactorTime
+    _spool: Spool
     _disk: Disk
     _go_on: Callable[[str | None], None]
     _problems: Problems
@@ -52,30 +54,39 @@ class Sealer:
     #: The path of the latest disk call that did not return in time.
     _hangs_at: str = attrs.field(init=False, default="")
 
-    def reset(self) -> None:
-        """Forget what was found in another folder, or with another key."""
+    def use(self, spool: Spool) -> None:
+        """Use another folder, or another key; forget what was found before."""
+        self._spool = spool
         self._kept.clear()
         self._end_problem()
 
     def must_wait(self, request: StoredRequest) -> bool:
-        """Return whether a request must be sealed before it is sent."""
+        """
+        Return whether a request must be sealed before it is sent.
+
+        One that was being processed when the folder or the key was replaced is not: it still has
+        the previous ones.
+        """
         return (
-            request.spool.key is not None
+            self._spool.key is not None
+            and request.spool is self._spool
             and request.state in _NOT_SEALED
             and request.again <= self._clock.seconds()
             and not self._disk.is_at(self._hangs_at)
         )
 
     async def seal(
-        self, spool: Spool, requests: Iterable[Sequence[StoredRequest]], is_over: Callable[[], bool]
+        self, requests: Iterable[Sequence[StoredRequest]], is_over: Callable[[], bool]
     ) -> None:
         """
         Seal the requests found by a scan, and then what was set aside without a key.
 
-        :param spool: must have a key.
+        There must be a key.
+
         :param requests: the requests of each host, in order.
         :param is_over: asked after each disk call whether the rest is left to the next scan.
         """
+        spool = self._spool
         if self._disk.is_at(self._hangs_at):
             return
         ranked: list[tuple[int, StoredRequest]] = []

@@ -82,7 +82,7 @@ class DelayedService(Service):
         self._key = key_of(settings)
         self._spool = make_spool(settings.delayed_dir, self._key)
         self._queues: dict[str, DelayedQueue] = {}
-        self._sealer = Sealer(clock, self._disk, self._go_on, problems)
+        self._sealer = Sealer(clock, self._spool, self._disk, self._go_on, problems)
         self._sending = Sending(
             clock,
             self._disk,
@@ -163,7 +163,7 @@ class DelayedService(Service):
             return
         self._spool = self._make_spool(settings.delayed_dir, self._key)
         self._found = None
-        self._sealer.reset()
+        self._sealer.use(self._spool)
         for queue in self._queues.values():
             queue.waiting.clear()
 
@@ -284,7 +284,7 @@ class DelayedService(Service):
                 is_replaced = spool is not self._spool
                 return is_replaced or not self.running or self._clock.seconds() >= until
 
-            await self._sealer.seal(spool, unsealed, is_over)
+            await self._sealer.seal(unsealed, is_over)
 
     def _is_as_before(self, found: Found) -> bool:
         """Return whether nothing has changed; if so, continue with the queues of alive hosts."""

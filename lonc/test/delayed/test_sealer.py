@@ -855,6 +855,21 @@ class BatchTests(SlowDisk, SealedCase):
             [SECRET, SECRET],
         )
 
+    def test_key_removed(self) -> None:
+        """A request for which a disk call hung while the key was removed is sent unsealed."""
+        self.steps.fail("write form", errno.ENOSPC)
+        path = self.put(FIRST, b"put:1\n")
+        self.begin()
+        self.threads.finish()  # to seal it
+        self.threads.finish()  # to read it
+        self.l1.answer()  # the call to delete it hangs
+        write(path, b"put:1234\n")
+        self.service.reconfigure(attrs.evolve(self.settings, delayed_key_file=None))
+        self.pass_time(8, hanging=1)  # until the folder counts as unchanged
+        self.pass_time(5)
+        self.assertEqual(self.l1.asked, [b"put:1\n", b"put:1234\n"])
+        self.assertEqual(self.files(), {FIRST: b"put:1234\n"})
+
     def test_stop(self) -> None:
         """stopService waits for the file that is being sealed, and no other is begun."""
         self.l1.alive = False
