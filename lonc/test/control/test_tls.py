@@ -146,6 +146,18 @@ class TLSTests(TestCase):
         await plain.closed
         self.assertEqual(self.daemon.asked, [])
 
+    async def test_of_twisted(self) -> None:
+        """The ``ssl:`` of Twisted works on both sides, whatever the name in the certificate."""
+        self.port.description = (
+            f"ssl:0:interface=127.0.0.1:privateKey={self.own.key}:certKey={self.own.certificate}"
+        )
+        self.port.startService()
+        port: Any = self.port._port
+        where = f"ssl:127.0.0.1:{port.getHost().port}"
+        client = await ManagementClient.connect(reactor, where, 10.0)
+        self.assertEqual((await client.about()).pid, 17)
+        await client.close()
+
     async def test_nonsense(self) -> None:
         """An invalid description, or missing certificates, are refused at the start."""
         for description in ("lonctls:x", "lonctls:1:2", "lonctls:1:backlog=3", "lonctls:99999"):
