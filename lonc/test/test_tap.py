@@ -273,7 +273,9 @@ class ImportTests(TestCase):
         self.assertEqual((out, err, status), (b"\n", b"", 0))
 
     async def test_tls(self) -> None:
-        """TLS is not imported with the reactor; a port serves it nevertheless."""
+        """
+        TLS is not imported with the reactor; a port serves it nevertheless, and the log says so.
+        """
         folder = self.mktemp()
         os.mkdir(folder)
         files = Authority(folder).issue("l1", file="l1")
@@ -281,7 +283,7 @@ class ImportTests(TestCase):
         out, err, status = await getProcessOutputAndValue(
             sys.executable, ["-c", _SERVE_TLS, files.authority, ours], dict(os.environ)
         )
-        self.assertEqual((out, err, status), (b"False\nhello\n", b"", 0))
+        self.assertEqual((out, err, status), (b"False\nhello\n(TLS Port Closed)\n", b"", 0))
 
 
 #: Imports the reactor as the daemon does, says whether pyOpenSSL is there, and serves a client.
@@ -295,8 +297,16 @@ print("OpenSSL" in sys.modules)
 from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
 from twisted.protocols.wire import Echo
+from twisted.python import log
 from lonc.transport.endpoint_port import ListeningReactor, server_endpoint
 from lonc.transport.network import Keeper, Network
+
+def closed(event):
+    words = " ".join(map(str, event["message"])).split()
+    if words[-1:] == ["Closed)"]:
+        print(*words[:2], words[-1])
+
+log.startLoggingWithObserver(closed, setStdout=False)
 
 def ask(port):
     context = ssl.create_default_context(cafile=sys.argv[1])

@@ -99,6 +99,7 @@ class ListeningReactor:
 
         wrapped = TLSMemoryBIOFactory(contextFactory, False, factory)
         listening: IListeningPort = self.reactor.listenTCP(port, wrapped, backlog, interface)
+        listening._type = "TLS"  # type: ignore[attr-defined]  # for the log, as the reactor does
         return listening
 
     def listenUNIX(
