@@ -6,6 +6,7 @@ A port on a Twisted endpoint, which can be moved to another one while lonc runs.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABCMeta, abstractmethod
 from typing import Any
 
@@ -59,7 +60,8 @@ def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     """
     endpoint = Endpoint.parse(description)
     if endpoint.kind == "unix":
-        return UnixEndpoint(reactor, *endpoint.arguments, **endpoint.named)
+        with contextlib.suppress(TypeError):  # a wrong option: Twisted says what is wrong
+            return UnixEndpoint(reactor, *endpoint.arguments, **endpoint.named)
     # Imports TLS, which needs 4 MB, and finds the descriptors of ``systemd:``.
     from twisted.internet.endpoints import serverFromString
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.internet import reactor, task
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
+from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol, serverFromString
 from twisted.internet.protocol import Protocol
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -45,6 +45,14 @@ class ManagementPortTests(SynchronousTestCase):
             told = self.refusal(description)
             self.assertTrue(told.startswith(f"management port {description}: "), told)
             self.assertNotIn("\n", told)
+
+    def test_wrong_options(self) -> None:
+        """A wrong option of ``unix:`` is refused with the same words as by Twisted."""
+        for description in ("unix:/m:bogus=1", "unix:/m:600:mode=600", "unix:/m:reactor=1"):
+            with self.assertRaises(TypeError) as caught:
+                serverFromString(None, description)
+            told = self.refusal(description)
+            self.assertEqual(told, f"management port {description}: {caught.exception}")
 
     def test_interfaces(self) -> None:
         """S18: TCP is accepted on loopback only, however it is described."""
