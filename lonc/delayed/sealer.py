@@ -90,7 +90,7 @@ class Sealer:
         if self._disk.is_at(self._hangs_at):
             return
         ranked: list[tuple[int, StoredRequest]] = []
-        failing = self._kept_fails
+        failing = self._kept_fails or bool(self._kept)  # which may fail again
         for of_host in requests:
             failing = failing or any(request.again > 0.0 for request in of_host)
             ranked.extend(enumerate(filter(self.must_wait, of_host)))

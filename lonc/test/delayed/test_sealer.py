@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
 from lonc.control.errors import ReloadFailed
-from lonc.delayed.names import SEALED
+from lonc.delayed.names import SEALED, SEALING
 from lonc.delayed.people import UnknownRequest
 from lonc.delayed.sealer import TRY_AGAIN
 from lonc.delayed.sealing import Key, key_of, make_key_file, seal, unseal
@@ -869,6 +869,20 @@ class BatchTests(SlowDisk, SealedCase):
         self.pass_time(5)
         self.assertEqual(self.l1.asked, [b"put:1\n", b"put:1234\n"])
         self.assertEqual(self.files(), {FIRST: b"put:1234\n"})
+
+    def test_slow_and_kept_in_clear(self) -> None:
+        """What was set aside and cannot be sealed stays a problem while a slow disk is searched."""
+        kept = os.path.join(self.settings.kept_dir, FIRST)
+        os.makedirs(kept + SEALING)  # in the way
+        write(kept, SECRET)
+        self.service.startService()
+        told = []
+        for _ in range(3 * int(TRY_AGAIN)):
+            self.clock.advance(1.0)
+            if self.threads.begun:
+                self.threads.finish()  # so each call takes a second
+            told.append(len(self.wrong("delayed-unsealed")))
+        self.assertNotIn(0, told[told.index(1) :])
 
     def test_stop(self) -> None:
         """stopService waits for the file that is being sealed, and no other is begun."""
