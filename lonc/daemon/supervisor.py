@@ -115,12 +115,12 @@ class Supervisor(MultiService):
         leaving = maybeDeferred(service.disownServiceParent)
         self._leaving[service] = leaving
         leaving.addErrback(self._failed_to_stop, host_id)
-        leaving.addBoth(lambda _: self._has_left(service))
+        leaving.addBoth(lambda _: self._note_left(service))
 
     def _failed_to_stop(self, failure: Failure, host_id: str) -> None:
         log.failure("stopping failed", failure, host_id=host_id)
 
-    def _has_left(self, service: HostService) -> None:
+    def _note_left(self, service: HostService) -> None:
         del self._leaving[service]
         self._departed.update(service.counts())
 

@@ -120,7 +120,7 @@ class HostService(Service):
             or line.translate(MASK_CONTROL) is not line
             or (line[0] in PECULIAR and not self._is_plain(line))
             or self.is_watched
-        ) and not self._admits(request):
+        ) and self._intercept(request):
             return
         machine = self.machine
         if idle := machine.idle:
@@ -136,17 +136,17 @@ class HostService(Service):
             request.since = 0.0
             machine.wait(request)
 
-    def _admits(self, request: Request) -> bool:
-        """Return whether a request may be sent now; otherwise end it, or let it wait."""
+    def _intercept(self, request: Request) -> bool:
+        """End a request that may not be sent, or let it wait; return whether this was done."""
         request.since = 0.0
         if self._debug_level >= 6:
             self.trace(6, "request {command}, {size} bytes", request, len(request.line))
-        if not self._is_plain(request.line) and not self._may_go(request):
-            return False
-        return not (self.is_watched and self._diverts(request))
+        if not self._is_plain(request.line) and self._reject(request):
+            return True
+        return self.is_watched and self._divert(request)
 
-    def _diverts(self, request: Request) -> bool:
-        """Return whether a request is not sent as usual; if so, do with it what is due."""
+    def _divert(self, request: Request) -> bool:
+        """Do what is due with a request that is not sent as usual; return whether it is one."""
         if isinstance(request.asker, Delivery) and request.asker.is_first:
             if self._hold.holds:
                 self.lose(request, Cause.DEAD)
@@ -181,9 +181,9 @@ class HostService(Service):
         self._debug_level = level
         self._reconsider()
 
-    def _may_go(self, request: Request) -> bool:
+    def _reject(self, request: Request) -> bool:
         """
-        Return whether a request is valid and names no other host; otherwise end it.
+        End a request that is invalid or names another host; return whether it was ended.
 
         A request that names another host gets ``con_lost``: a lond that serves several ids would
         execute it for that host, and any other reply would look like one of lond.
@@ -203,10 +203,10 @@ class HostService(Service):
         elif bare == CLOSE_CONNECTIONS:
             self.close_connections()
             request.asker.answered(b"ok\n")
-            return False
+            return True
         if cause is not None:
             self.lose(request, cause)
-        return cause is None
+        return cause is not None
 
     def passed_on(self) -> None:
         """Fire waiting Deferreds if no request is outstanding any more."""
@@ -218,7 +218,7 @@ class HostService(Service):
 
     def resubmit(self, request: Request) -> None:
         """Send a request again that its connection, now retired, has not sent."""
-        if not self._diverts(request):
+        if not self._divert(request):
             self.machine.wait(request, connect=False)
         self.passed_on()
 
@@ -445,7 +445,7 @@ class HostService(Service):
             self.machines.append(machine)
             machine.add_member(self, host, settings)
             self._follow_hold()
-            machine.requeue(each for each in waiting if not self._diverts(each))
+            machine.requeue(each for each in waiting if not self._divert(each))
             if was_dead:
                 self.revived()
         else:
