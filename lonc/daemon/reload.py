@@ -190,7 +190,6 @@ class Reloader:
         await self._in_slices(self._tell_hosts(changes, sockets))
         await self._in_slices(self._shared.arranging(table.hosts, settings, sockets))
         shared = self._ports.share(settings.management_group)
-        moved = self._ports.relocate(settings)
         await self._in_slices(self._reporter.reporting_and_resetting())
         summary = (
             f"hosts: {len(changes.new)} new, {len(changes.gone)} gone, "
@@ -200,6 +199,8 @@ class Reloader:
         errors = [error for error in sockets if error is not None]
         not_done = [*shared, *told_of_sockets(errors, settings.socket_group)]
         wrong = [each.what for each in (*self._in_force.ended_certificate(), *problems)]
+        # Last, because it closes the connection that may wait for the answer.
+        moved = self._ports.relocate(settings)
         return ReloadAnswer(summary, lines, not_done, wrong), moved
 
     async def _read(self, read: Callable[[], Configuration], file: str) -> tuple[InForce, Changes]:

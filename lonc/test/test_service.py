@@ -22,7 +22,9 @@ from lonc.config import current
 from lonc.config.hosts import TableError
 from lonc.config.rlimit import FEWEST_CLIENTS, FEWEST_HOSTS, needed_files
 from lonc.config.settings import SettingsError
+from lonc.control import reporter
 from lonc.control.errors import ReloadFailed
+from lonc.control.port import ManagementPort
 from lonc.daemon.outside import Choices
 from lonc.daemon.rounds import SWEEP
 from lonc.daemon.upkeep import LOOK, WATCH
@@ -558,6 +560,21 @@ class ReadAgainTests(ServiceTestCase):
         self.daemon.reload()
         self.advance(WATCH)
         self.assertEqual(self.found("port-not-open"), [])
+
+    def test_management_moves(self) -> None:
+        """A reload that moves the management port is answered before connections are closed."""
+        seen: list[str] = []
+
+        async def disconnect(port: ManagementPort) -> None:
+            seen.append(f"closed: {port.description}")
+
+        self.patch(ManagementPort, "disconnect", disconnect)
+        self.patch(reporter, "SLICE", 0.0)  # as if there were many hosts
+        self.settings = attrs.evolve(self.first, management="tcp:7000:interface=127.0.0.1")
+        self.daemon.reload().addCallback(lambda _: seen.append("answered"))
+        for _ in range(50):
+            self.advance(0)
+        self.assertEqual(seen, ["answered", "closed: tcp:7000:interface=127.0.0.1"])
 
     def test_management_cannot_move(self) -> None:
         """F13: a management port that cannot be opened is in the answer, and a problem."""
