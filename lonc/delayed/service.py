@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 from lonc.config.settings import Settings
-from lonc.delayed.names import KEPT_FOLDER, SEALED, name_of, order, stored_at
+from lonc.delayed.names import KEPT_FOLDER, SEALED, name_of, order, own_name, stored_at
 from lonc.delayed.people import Listing, UnknownRequest
 from lonc.delayed.sealer import Sealer
 from lonc.delayed.sealing import Key, UnusableKey, key_of
@@ -330,8 +330,12 @@ class DelayedService(Service):
         """Update a queue from a scan: add new files, remove those that are gone."""
         over = (State.KEPT, State.GONE)
         known = {path: x for x in queue.requests if x.state not in over for path in x.paths}
+        # The form of such a request appears in between, and must not be sent.
+        leaving = {own_name(x.file) for x in known.values() if self._is_being_set_aside(x)}
         requests = dict.fromkeys(
-            known.get(self._spool.path(file)) or self._begun(file) for file in files
+            known.get(self._spool.path(file)) or self._begun(file)
+            for file in files
+            if self._spool.path(file) in known or own_name(file) not in leaving
         )
         # The scan did not see files moved meanwhile, nor those in a previous folder.
         left = [
@@ -345,6 +349,9 @@ class DelayedService(Service):
         for each in queue.requests:
             if each.spool.folder == self._spool.folder and not each.busy:
                 each.spool = self._spool
+
+    def _is_being_set_aside(self, request: StoredRequest) -> bool:
+        return request.ending != "" and (request.busy or self._disk.is_at(request.path))
 
     def _begun(self, file: str) -> StoredRequest:
         request = StoredRequest(self._spool, file, self._clock)

@@ -25,6 +25,7 @@ from lonc.test.fixtures.delayed import (
     SECOND,
     DelayedCase,
     Host,
+    Proofs,
     SlowDisk,
     mode,
     read,
@@ -683,6 +684,28 @@ class FailureToSealTests(SealedCase):
         self.assertEqual(
             self.opened("kept"), {FIRST + SEALED: SECRET, f"{FIRST}.answer{SEALED}": b"refused\n"}
         )
+
+    def test_found_while_it_is_set_aside(self) -> None:
+        """A scan that finds the form of a refused request while it is set aside changes nothing."""
+        self.steps.fail("write form", errno.ENOSPC)
+        self.put(FIRST, SECRET)
+        self.start()
+        self.steps.faults.clear()
+        proofs = Proofs()
+        self.l1.answer(b"refused\n", proofs)
+        self.tick(1)
+
+        def scan() -> None:
+            del self.steps.faults["sync forms"]
+            self.clock.advance(1.0)
+
+        self.steps.faults["sync forms"] = scan
+        proofs.asked.pop().callback(True)
+        self.assertEqual(self.steps.faults, {})
+        self.tick(5)
+        self.assertEqual(self.l1.asked, [SECRET])
+        self.assertEqual(self.in_kept(), {FIRST: SECRET, FIRST + ".answer": b"refused\n"})
+        self.assertEqual(self.files(), {})
 
     def test_sealed_but_not_kept(self) -> None:
         """If it can then be sealed but not moved, it is not sent again, and moved later."""
