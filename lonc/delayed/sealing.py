@@ -172,8 +172,14 @@ def seal_file(key: bytes, path: str, target: str, still: Stamp | None, step: Ste
     :raises OSError: another error, possibly temporary.
     """
     form, stamp = _write_form(key, path, target, still, step)
-    step("sync forms")
-    sync_folder(target)
+    try:
+        step("sync forms")
+        sync_folder(target)
+    except OSError:
+        check(path, stamp)
+        # The file stays, and is sent as it is; its form would be sent as well.
+        os.unlink(os.path.join(target, form))
+        raise
     check(path, stamp)
     try:
         step("remove plain")

@@ -685,6 +685,18 @@ class FailureToSealTests(SealedCase):
             self.opened("kept"), {FIRST + SEALED: SECRET, f"{FIRST}.answer{SEALED}": b"refused\n"}
         )
 
+    def test_form_not_synced(self) -> None:
+        """If the folder of the form cannot be synced, the request is sent once, as it is."""
+        self.steps.fail("sync forms", errno.EIO)
+        self.put(FIRST, SECRET)
+        self.start()
+        self.tick(2)
+        self.assertEqual(self.files(), {FIRST: SECRET})
+        self.l1.answer()
+        self.tick(2)
+        self.assertEqual(self.l1.asked, [SECRET])
+        self.assertEqual(self.files(), {})
+
     def test_found_while_it_is_set_aside(self) -> None:
         """A scan that finds the form of a refused request while it is set aside changes nothing."""
         self.steps.fail("write form", errno.ENOSPC)
