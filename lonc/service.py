@@ -11,7 +11,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
@@ -57,6 +57,8 @@ DISK_THREADS = 16
 PROOFS = 2.0
 
 log = Logger()
+
+T = TypeVar("T")
 
 
 class LoncService(MultiService):
@@ -268,8 +270,7 @@ class LoncService(MultiService):
         :return: readable changes; fails with ReloadFailed if the table is unusable, and the old one
             stays in force.
         """
-        self._tables.fetch_soon()
-        return self._reloader.table()
+        return self._then_fetch(self._reloader.table())
 
     def reload(self) -> Deferred[str]:
         """
@@ -279,8 +280,16 @@ class LoncService(MultiService):
         :return: readable changes; fails with ReloadFailed if one of them is unusable, and the old
             configuration stays in force.
         """
-        self._tables.fetch_soon()
-        return self._notices.reload(self._reloader.everything)
+        return self._then_fetch(self._notices.reload(self._reloader.everything))
+
+    def _then_fetch(self, reading: Deferred[str]) -> Deferred[str]:
+        """Fetch the table once the files have been read, which say where from and how."""
+
+        def fetch(result: T) -> T:
+            self._tables.fetch_soon()
+            return result
+
+        return reading.addBoth(fetch)
 
     if not TYPE_CHECKING:
 

@@ -13,15 +13,17 @@ from typing import Any
 import attrs
 from setproctitle import getproctitle, setproctitle
 from twisted.application.service import Application, IService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
+from lonc import service
 from lonc.config import current
 from lonc.config.hosts import TableError
 from lonc.config.rlimit import FEWEST_CLIENTS, FEWEST_HOSTS, needed_files
 from lonc.config.settings import SettingsError
+from lonc.config.table_fetcher import Downloaded, FetchError
 from lonc.control import reporter
 from lonc.control.errors import ReloadFailed
 from lonc.control.port import ManagementPort
@@ -738,6 +740,32 @@ class ReadAgainTests(ServiceTestCase):
             self.failureResultOf(again(), ReloadFailed)
         self.advance(0)
         self.assertTrue(self.there())
+
+
+class FetchTests(ServiceTestCase):
+    """F13: the table of the cluster is fetched after the files have been read again."""
+
+    def test_servers_just_read(self) -> None:
+        """However long reading takes, the servers in ``hosts.tab`` are the ones that are asked."""
+        asked: list[str] = []
+
+        def download(url: str, *_: object) -> Deferred[Downloaded]:
+            asked.append(url)
+            return fail(FetchError("not today"))
+
+        self.patch(service, "web_client", lambda _: download)
+        disk = self.threads["disk"] = SlowThreads()
+        daemon = self.started()
+        for server, read in (("first", daemon.reread_table), ("second", daemon.reload)):
+            asked.clear()
+            self.table = a_table(f"{TABLE}^{server}\n")
+            reading = read()
+            self.clock.advance(0)
+            while disk.begun:
+                disk.finish()
+            self.successResultOf(reading)
+            self.clock.advance(0)
+            self.assertEqual(asked, [f"http://{server}/adm/dns/hosts"])
 
 
 class SignalTests(ServiceTestCase):
