@@ -89,18 +89,19 @@ class Sealer:
         spool = self._spool
         if self._disk.is_at(self._hangs_at):
             return
-        ranked: list[tuple[int, StoredRequest]] = []
+        ranked: list[tuple[int, StoredRequest, Sequence[StoredRequest]]] = []
         failing = self._kept_fails or bool(self._kept)  # which may fail again
         for of_host in requests:
             failing = failing or any(request.again > 0.0 for request in of_host)
-            ranked.extend(enumerate(filter(self.must_wait, of_host)))
+            first = filter(self.must_wait, of_host)
+            ranked.extend((number, each, of_host) for number, each in enumerate(first))
         if not failing:
             self._end_problem()
-        ranked.sort(key=lambda pair: pair[0])
+        ranked.sort(key=lambda each: each[0])
         try:
-            for _, request in ranked:
+            for _, request, of_host in ranked:
                 if request.is_ripe():
-                    await self._seal(spool, request)
+                    await self._seal(spool, request, of_host)
                     if is_over():
                         return
             if not self._kept and self._next_look <= self._clock.seconds():
@@ -115,7 +116,9 @@ class Sealer:
             self._kept.clear()
             self._go_on(None)
 
-    async def _seal(self, spool: Spool, request: StoredRequest) -> None:
+    async def _seal(
+        self, spool: Spool, request: StoredRequest, of_host: Sequence[StoredRequest]
+    ) -> None:
         if request.busy or not self.must_wait(request) or self._disk.is_at(request.path):
             return  # it has changed since the scan
         request.busy = True
@@ -123,7 +126,10 @@ class Sealer:
         try:
             still = request.settled_stamp()
             form = await self._run(path, partial(spool.seal, request.file, still))
-            request.note_sealed(form)
+            if any(each.file == form for each in of_host):
+                request.move(State.GONE)  # a crash had left both
+            else:
+                request.note_sealed(form)
         except Unfinished as unfinished:
             request.note_growth(unfinished.stamp)
         except Changed:

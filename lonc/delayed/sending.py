@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from lonc.config.settings import Settings
-from lonc.delayed.names import ANSWER, REASON, name_of
+from lonc.delayed.names import ANSWER, REASON, name_of, own_name
 from lonc.delayed.states import DelayedQueue, Sender, State, StoredRequest
 from lonc.disk.files import Changed, Stamp, Unfinished, Unusable, why
 from lonc.disk.threads import Disk, NoPlace, Stuck
@@ -96,7 +96,7 @@ class Sending:
         try:
             while queue.waiting:
                 request = queue.waiting[-1]
-                if self._must_wait(request) or not await self._deal_with(queue, request):
+                if self._waits(queue) or not await self._deal_with(queue, request):
                     return
                 # A scan may have refilled the queue meanwhile.
                 if queue.waiting and queue.waiting[-1] is request:
@@ -108,6 +108,21 @@ class Sending:
             self._log.failure("sending a delayed request failed", host_id=queue.host_id)
         finally:
             queue.busy = False
+
+    def _waits(self, queue: DelayedQueue) -> bool:
+        """
+        Return whether the next request must be sealed first.
+
+        A sealed one waits for an unsealed one of its name: a crash may have left both forms, and
+        only as long as both exist are they known to be one request.
+        """
+        name = own_name(queue.waiting[-1].file)
+        for request in reversed(queue.waiting):
+            if own_name(request.file) != name:
+                break
+            if self._must_wait(request):
+                return True
+        return False
 
     async def _deal_with(self, queue: DelayedQueue, request: StoredRequest) -> bool:
         """Process a request as far as possible; return whether the next one may follow."""

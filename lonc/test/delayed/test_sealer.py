@@ -325,6 +325,23 @@ class CrashTests(SealedCase):
             ],
         )
 
+    def test_both_left(self) -> None:
+        """If a crash has left both forms, the request is sent once, however soon it is answered."""
+        for with_proof in (False, True):
+            self.restart()
+            self.put(FIRST, SECRET)
+            self.put_sealed(FIRST)
+            self.service.startService()
+            proofs = Proofs()
+            for _ in range(40):
+                while self.l1.owes:
+                    self.l1.answer(b"ok\n", proofs if with_proof else None)
+                self.clock.advance(0.25)
+            for proof in proofs.asked:
+                proof.callback(True)
+            self.tick(5)
+            self.assertEqual((self.l1.asked, self.files()), ([SECRET], {}), f"{with_proof}")
+
     def test_both_cannot_be_deleted(self) -> None:
         """If the unsealed file cannot be deleted, the request is sent once, and both go later."""
         self.steps.fail("remove plain", errno.EROFS)
