@@ -49,7 +49,8 @@ Ctrl-C ends it; the data is kept.
 #: Advice if a port is in use.
 ANOTHER_PORT = "--lond-port takes another port, as in make run PORT=6663"
 
-LOND_PORT = next(each for each in PARAMETERS if each.variable == "londPort")
+#: Reads a port given as an option: every port has the range of londPort.
+PORT = next(each for each in PARAMETERS if each.variable == "londPort")
 
 
 class Standalone:
@@ -65,7 +66,7 @@ class Standalone:
         self._folder = folder
         self._table_port = None
         if table_port is not None:
-            self._table_port = LOND_PORT.read(table_port, "--table-port")
+            self._table_port = PORT.read(table_port, "--table-port")
 
     def prepare(self, given: dict[str, str]) -> str:
         """
@@ -76,7 +77,7 @@ class Standalone:
         """
         # Checked first, because it is written to the new loncapa.conf.
         port = given.get("lond-port")
-        lond_port = None if port is None else LOND_PORT.read(port, "--lond-port")
+        lond_port = None if port is None else PORT.read(port, "--lond-port")
         try:
             return prepare(self._folder, lond_port)
         except ClusterError as error:

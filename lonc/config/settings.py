@@ -218,8 +218,8 @@ def read_settings(
     last assignment counts (row S1), and the file overrides a ``loncapa_apache.conf`` in the same
     folder.
 
-    :param only: names of the settings to read, for a caller that only has to find a running lonc:
-        errors in others are ignored, and they have their defaults, or are empty.
+    :param only: names of the settings to read, for a caller that can do without the others: errors
+        in those are ignored, and they have their defaults, or are empty.
     :raises SettingsError: the file or a value is unusable; with file and line, or the option.
     """
     file = find_config_file(search) if config_file is None else config_file

@@ -299,10 +299,10 @@ class ClientConnection(BoundedAMP):
     """
     The client side of a management connection.
 
-    :param host: with TLS, the host name that the server's certificate must have.
+    :param host: with ``lonctls:``, the host name that the server's certificate must have.
     :ivar closed: fires when the connection has ended.
     :ivar refused: why it ended, if this side ended it or TLS failed; otherwise empty.
-    :ivar ready: fires when commands may be sent, which with TLS is after the handshake.
+    :ivar ready: fires when commands may be sent, which with a host is after the handshake.
     """
 
     longest_box = LONGEST_ANSWER

@@ -1,3 +1,5 @@
+# Twisted's LoopingCall has no annotations:
+# mypy: allow-untyped-calls
 """
 Notifications to a service manager such as systemd, and its descriptor store.
 
@@ -12,9 +14,6 @@ import socket
 import stat
 import sys
 import time
-
-# Twisted's LoopingCall has no annotations:
-# mypy: allow-untyped-calls
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from importlib import import_module
 from typing import Any, Final, TypeVar

@@ -104,7 +104,7 @@ class Sending:
         except Exception:
             if request.state is State.SENDING:
                 request.move(request.ready_state)
-            self._put_off(queue, request, "see the next line")
+            self._put_off(queue, request, "a fault inside lonc")
             self._log.failure("sending a delayed request failed", host_id=queue.host_id)
         finally:
             queue.busy = False

@@ -290,7 +290,9 @@ class Spool:
         """
         file, *others = files
         check(self.path(file), files[file])
-        self.remove({other: files.pop(other) for other in others})
+        for other in others:
+            self.remove({other: files[other]})
+            del files[other]  # not before: a failure must not forget it
         if self.key is not None and not file.endswith(SEALED):
             file = self._seal_unless_unusable(file, files)
         self.step("make kept")

@@ -211,7 +211,7 @@ def check_owner(path: str) -> None:
 
 def open_own(path: str, flags: int, mode: int = 0o600) -> int:
     """
-    Open or create one of lonc's own files for writing; return its descriptor.
+    Open or create one of lonc's own files; return its descriptor.
 
     :param flags: those of ``os.open``, without ``O_TRUNC``, since the file might belong to others.
     :raises OSError: it cannot be opened, is a link, a FIFO or a socket, or has another name too.

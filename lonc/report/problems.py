@@ -228,7 +228,7 @@ class Group:
 
 
 def by_host(found: Iterable[Problem]) -> dict[str, list[Problem]]:
-    """Return the problems of each host that has any, in their order."""
+    """Return the problems of each host in their order, and those of no host under an empty id."""
     hosts: dict[str, list[Problem]] = {}
     for each in found:
         hosts.setdefault(each.host, []).append(each)

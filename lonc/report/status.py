@@ -1,5 +1,5 @@
 """
-The status of hosts and daemon, the status file and the process title.
+The status of hosts and daemon, and the status file.
 
 This module is pure except for :func:`write_status`.
 """

@@ -1,8 +1,8 @@
 """
 How long requests take: counts in fixed buckets, and what the last five minutes look like.
 
-On a request's way its duration is only appended to a list. They are counted
-later, many at a time: sorted, with one search for each bucket.
+On a request's way its duration is only appended to a list. The durations are counted later, many
+at a time: sorted, with one search for each bucket.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class HostTimes:
         self.direct: list[float] = []
         self.queue: list[float] = []
         self.waited: list[float] = []
-        # What was counted up; `_whole` is the other two together.
+        # What was counted up; `_whole` is `_queue` and `_waited` together.
         self._direct = self._queue = self._waited = self._whole = _NEVER
         self._lost: Mapping[str, Times] = _NONE_LOST
 

@@ -42,7 +42,7 @@ class Series:
 
 
 class _Sample(NamedTuple):
-    """What counts of a host at one time; the first two are counters since the start."""
+    """The figures of a host at one time; the first two are counted since its start."""
 
     requests: int = 0
     lost: int = 0

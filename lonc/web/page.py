@@ -110,7 +110,7 @@ FILTERS: Final[Mapping[str, Callable[[Row], bool]]] = {
 }
 
 
-#: The fields of a view, and whether they can have a value.
+#: The fields of a view, each with a function that returns whether a value is valid.
 VALID: Final[Mapping[str, Callable[[str], bool]]] = {
     "sort": lambda value: value.removeprefix("-") in COLUMNS,
     "only": lambda value: value in FILTERS,

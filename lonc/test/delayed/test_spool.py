@@ -592,12 +592,14 @@ class SealedTests(SpoolCase):
             shutil.rmtree(self.kept)
 
     def test_kept_and_plain_stays(self) -> None:
-        """If the file cannot be deleted, its form is set aside later, once."""
+        """If the file cannot be deleted, also at a second try, its form is set aside later, once."""
         self.put(b"x\n")
         files = self.files(NAME)
         self.steps.fail("remove plain", errno.EROFS)
         self.assertRaises(OSError, self.spool.set_aside, files, ANSWER, b"no\n")
         self.assertEqual(list(files), [f"sealed/{NAME}{SEALED}", NAME])
+        self.steps.fail("remove request", errno.EROFS)
+        self.assertRaises(OSError, self.spool.set_aside, files, ANSWER, b"no\n")
         self.steps.faults.clear()
         self.spool.set_aside(files, ANSWER, b"no\n")
         self.assertEqual(self.waiting(), set())
