@@ -172,9 +172,8 @@ def _facts(host: HostStatus, now: float) -> dict[str, str]:
         "requests": f"{host.requests}, {host.answers} answered",
         "con_lost": lost or "none",
         "last answer": ago(host.last_answer, now) or "none yet",
-        "last failure": f"{failure['what']}, {ago(failure['when'], now)}"
-        if failure
-        else host.not_served or "none",
+        "last failure": host.not_served
+        or (f"{failure['what']}, {ago(failure['when'], now)}" if failure else "none"),
         "retries": f"{host.retries_left} left{probe}",
         "delayed": f"{host.delayed}{age}",
         "debug level": f"{host.debug_level}",

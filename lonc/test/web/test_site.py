@@ -198,8 +198,10 @@ class PageTests(SiteCase):
         self.assertIn("<details open>", self.page("/hosts/down1"))
 
     def test_another_lond(self) -> None:
-        """If the address leads to another lond, that is shown instead of a failure."""
-        self.reports.hosts["up1"] = a_status("up1", not_served="the lond serves msu9")
+        """If the address leads to another lond, that is shown instead of an earlier failure."""
+        failure = {"what": "refused", "when": NOW}
+        not_served = "the lond serves msu9"
+        self.reports.hosts["up1"] = a_status("up1", not_served=not_served, last_failure=failure)
         for path in ("/", "/hosts/up1"):
             self.assertIn("the lond serves msu9</td>", self.ask(path)[2].replace("\n", ""))
 
