@@ -268,7 +268,7 @@ class LondConnection:
         name = b"" if self.confirmed is None else b"sethost:" + self.host_id.encode() + b":"
         self.transport.write(name + PING)
 
-    # Set by the owner, like `since` and `unchecked` after an answer.
+    # Called by the owner, which also sets `since` and `unchecked` after an answer.
 
     def note_in_step(self, now: float) -> None:
         """Record that it is in step."""
@@ -333,8 +333,6 @@ class LondConnection:
         request, self.request = self.request, None
         return None if request is PROOF else request
 
-    # Receiving.
-
     def _prepared(self, line: bytes) -> bytes:
         """Encrypt a request if necessary, and remove ``sethost`` if the lond lacks it."""
         prefix, line = without_addressee(line)
@@ -344,6 +342,8 @@ class LondConnection:
         if line.startswith(_TO_ENCIPHER):
             line = self._cipher.encrypt(line[len(_TO_ENCIPHER) : -1]) + b"\n"
         return prefix + line if self.knows_sethost else line
+
+    # Receiving.
 
     def dataReceived(self, data: bytes) -> None:
         """Handle data of the lond: for the handshake, or the outstanding answer."""

@@ -50,7 +50,7 @@ class LondUser(Protocol):
         """Assign waiting requests to connections, and make at most `new` connections."""
 
     def use(self, connection: LondConnection) -> None:
-        """Send the longest waiting request on a free connection, or leave that idle."""
+        """Send the next waiting request on a free connection, or leave that idle."""
 
     def median_answer(self) -> float:
         """Return the median time of its answers, in seconds."""

@@ -40,7 +40,8 @@ class Machine:
     :ivar idle: its idle connections, the most recently used one at the end.
     :ivar queue: the requests waiting for a connection.
     :ivar seldom: whether requests need additional work, because a host is paused or watched, the
-        lond has failed or serves only one of several ids, or a connection is retired.
+        lond has failed or serves only one of several ids, or a connection is retired or to be
+        proven.
     :ivar last_answer: when its lond last answered, in seconds of the clock; -1.0 for never.
     :ivar members: its hosts, by id.
     :param left: called when the last host has left and everything is closed.

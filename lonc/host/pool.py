@@ -1,8 +1,8 @@
 """
 The connections to one lond, by state (row S8).
 
-Every connection is in exactly one state, changed by `ConnectionPool.move` only, except the two
-transitions of each request, which `Machine` makes itself.
+Every connection is in exactly one state, changed by `ConnectionPool.move`; for speed, `Machine` and
+`LondConnection.ask_ping` set those between which `idle` stays as it is themselves.
 """
 
 from __future__ import annotations

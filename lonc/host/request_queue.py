@@ -93,10 +93,6 @@ class RequestQueue:
         self._forget_empty(program, requests)
         return True
 
-    def __contains__(self, request: object) -> bool:
-        """Return whether a request is waiting."""
-        return any(request in requests for requests in self._programs.values())
-
     def drain(self) -> list[Request]:
         """Remove and return all requests."""
         return self.overdue(inf)
@@ -270,10 +266,6 @@ class FairQueue:
         if found:
             self._settle(queue)
         return found
-
-    def __contains__(self, request: Request) -> bool:
-        """Return whether a request is waiting."""
-        return request in self.arrivals or request in self.of(request.host.host_id)
 
     def drain(self, host_id: str | None = None) -> list[Request]:
         """Remove and return all requests of a host, or of all hosts."""

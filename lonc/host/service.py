@@ -512,7 +512,7 @@ class HostService(Service):
 
     @property
     def state(self) -> str:
-        """The state as in :meth:`status`; this and the next two are read each second."""
+        """The state as in :meth:`status`."""
         return "stopping" if self._hold.stopping else self.machine.lond.health.state.value
 
     @property

@@ -35,7 +35,7 @@ TURNED_AWAY = 256
 #: immediately, as for a DEAD host.
 LINES_A_TURN = 8
 
-#: Seconds for which disconnections of clients are reported as problems.
+#: Seconds for which ended clients, requests and answers are reported as problems.
 NEWS = 300.0
 
 #: Postponed clients that continue per iteration of the loop: about 5 ms.
