@@ -592,7 +592,7 @@ class SealedTests(SpoolCase):
             shutil.rmtree(self.kept)
 
     def test_kept_and_plain_stays(self) -> None:
-        """If the file cannot be deleted, also at a second try, its form is set aside later, once."""
+        """If the file cannot be deleted, twice even, its form is set aside later, once."""
         self.put(b"x\n")
         files = self.files(NAME)
         self.steps.fail("remove plain", errno.EROFS)
