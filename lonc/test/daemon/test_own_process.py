@@ -33,6 +33,7 @@ class ActingTests(SynchronousTestCase):
             self.patch(os, "geteuid", lambda: 4711)
             with acting_as(uid, None) as for_another:
                 self.assertFalse(for_another)
+                self.assertEqual(rights()[1:], before[1:], uid)
             self.patch(os, "geteuid", lambda: before[0])
             self.assertEqual(rights(), before)
         with acting_as(None, None) as for_another:
