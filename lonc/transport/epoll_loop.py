@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lonc.report.events import Logger
-from lonc.transport.stream import IN, READ_NORMAL, READ_SIZE, SocketTransport
+from lonc.transport.stream import EDGE, FIRST_IN, IN, OUT, READ_SIZE, SocketTransport
 
 #: Maximum events per poll.
 EVENTS = 256
@@ -92,6 +92,7 @@ class SocketLoop:
 
     :param reactor: watches the epoll descriptor, and provides the time.
     :ivar moment: the time of the events being handled.
+    :ivar late: the last data of clients, which is delivered after the data of all others.
     """
 
     def __init__(self, reactor: Reactor) -> None:
@@ -102,6 +103,7 @@ class SocketLoop:
         self._usual: list[SocketTransport | None] = []
         self._others: dict[int, Watched] = {}
         self._events: list[tuple[int, int]] = []  # current
+        self.late: dict[SocketTransport, bytes] = {}
         self._ending: list[tuple[SocketTransport, Failure]] = []
         self._closing: list[int] = []
         self._closed: list[Deferred[None]] = []
@@ -130,8 +132,10 @@ class SocketLoop:
         except OSError:
             os.close(descriptor)
             raise
-        self._reserve(descriptor)
-        self._usual[descriptor] = transport
+        usual = self._usual
+        if descriptor >= len(usual):
+            self._reserve(descriptor)
+        usual[descriptor] = transport
         try:
             transport.protocol.makeConnection(transport)
         except BaseException:
@@ -155,8 +159,9 @@ class SocketLoop:
         self._epoll.unregister(descriptor)
 
     def change(self, transport: SocketTransport, mask: int) -> None:
-        """Change the events of a transport."""
-        self.set_events(transport.descriptor, mask)
+        """Change the events of a transport; what is there is reported anew."""
+        # With two kinds of events only one of them is handled at a time.
+        self.set_events(transport.descriptor, mask & ~EDGE if mask & OUT else mask)
         self.classify(transport)
 
     def classify(self, transport: SocketTransport) -> None:
@@ -194,7 +199,11 @@ class SocketLoop:
     @property
     def behind(self) -> bool:
         """Whether there are unhandled events."""
-        return self._epoll is not None and bool(self._epoll.poll(0, 1))
+        if self._epoll is None:
+            return False
+        waiting = select.poll()  # epoll itself would report them only now
+        waiting.register(self._epoll, select.POLLIN)
+        return bool(waiting.poll(0))
 
     def doRead(self) -> None:
         """Dispatch events."""
@@ -210,8 +219,8 @@ class SocketLoop:
                 if not events:
                     break
                 self.moment.now = seconds()
-                # READ_NORMAL, the highest bit, first: unrequested data of a lond is noticed before
-                # a client's request can use that connection.
+                # READ_NORMAL first: unrequested data of a lond is noticed before a client's request
+                # can use that connection. What is higher is the end of input: see received_last().
                 if len(events) > 1:
                     events.sort(key=_mask_of, reverse=True)
                 for descriptor, mask in events:
@@ -236,12 +245,16 @@ class SocketLoop:
                         data += transport.further_data()
                     try:
                         # Separate calls for each kind, so that Python can specialise them.
-                        if mask & READ_NORMAL:
+                        if mask == IN:  # noqa: SIM114
+                            transport.protocol.dataReceived(data)
+                        elif mask == FIRST_IN:
                             transport.protocol.dataReceived(data)
                         else:
-                            transport.protocol.dataReceived(data)
+                            transport.received_last(data)
                     except BaseException:
                         transport.protocol_failed()
+                if self.late:
+                    self._deliver_late()
                 if self._ending or self._closing:
                     self._settle()
                 if self._epoll is None:  # a protocol has stopped the reactor
@@ -266,6 +279,11 @@ class SocketLoop:
         """Return the prefix of log messages written during `doRead`."""
         return "sockets"
 
+    def _deliver_late(self) -> None:
+        while self.late:
+            transport = next(iter(self.late))
+            transport.deliver_last(self.late.pop(transport))
+
     # ------------------------------------------------------------------ closing
 
     def end(self, transport: SocketTransport, reason: Failure) -> None:
@@ -278,8 +296,9 @@ class SocketLoop:
 
     def close(self, descriptor: int) -> None:
         """Close a descriptor once the current events have been dispatched."""
-        if descriptor < len(self._usual) and self._usual[descriptor] is not None:
-            self._usual[descriptor] = None
+        usual = self._usual
+        if descriptor < len(usual) and usual[descriptor] is not None:
+            usual[descriptor] = None
         else:
             self._others.pop(descriptor, None)
         self._closing.append(descriptor)

@@ -120,6 +120,7 @@ class Port:
         # The lower half of socket.accept(): a socket object for each client would cost 2 µs.
         accept = self._socket._accept  # type: ignore[attr-defined]
         loop, build_protocol = self._loop, self.factory.buildProtocol
+        set_blocking = os.set_blocking
         for _ in range(ACCEPTS):
             try:
                 descriptor, _ = accept()
@@ -129,8 +130,9 @@ class Port:
                 if problem.errno in NO_DESCRIPTORS:
                     self._wait(problem)
                 return False  # otherwise the client has already disconnected
-            self._refused = False
-            os.set_blocking(descriptor, False)
+            if self._refused:
+                self._refused = False
+            set_blocking(descriptor, False)
             try:
                 protocol = build_protocol(_NAMELESS)
             except Exception:

@@ -34,8 +34,16 @@ from lonc.transport.socket_handle import SocketHandle
 
 # Events of epoll.
 IN, OUT, ERROR, HANG_UP = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR, select.EPOLLHUP
-#: Reported together with `IN`, if requested.
+#: Reported together with `IN`, if requested: a mark for those whose data is delivered first.
 READ_NORMAL = select.EPOLLRDNORM
+#: What is reported where data has come to a transport with that mark, and nothing else.
+FIRST_IN = IN | READ_NORMAL
+_BESIDES_DATA = ~FIRST_IN
+#: A transport is reported once for all that has come until then: to be reported until it is read
+#: would cost the kernel a look at each socket more. A read that returns less than was asked for has
+#: emptied the socket, except where the input ends or an urgent byte is in it, which is reported
+#: with the data, and where a client passes descriptors, which none does.
+EDGE, MORE_TO_READ = select.EPOLLET, select.EPOLLRDHUP | select.EPOLLPRI
 
 #: Maximum bytes of the usual read: Python itself allocates up to 512 bytes, quickly.
 READ_SIZE = 448
@@ -44,7 +52,7 @@ READ_SIZE = 448
 #: allocated before reading, by the C library, which becomes slow from 65536 bytes on.
 MORE = 32768
 
-_write = os.write
+_read, _write = os.read, os.write
 
 #: What a transport that has ended has to send.
 _NOTHING = bytearray()
@@ -60,10 +68,13 @@ class Loop(Protocol):
     """The part of the event loop used by transports."""
 
     def change(self, transport: SocketTransport, mask: int) -> None:
-        """Change the events of a transport."""
+        """Change the events of a transport; what is there is reported anew."""
 
     def classify(self, transport: SocketTransport) -> None:
         """Note whether a transport is usual."""
+
+    late: dict[SocketTransport, bytes]
+    """The last data of transports, which `deliver_last` gets once that of others is delivered."""
 
     def end(self, transport: SocketTransport, reason: Failure) -> None:
         """Call its `disconnect` once the current events have been dispatched."""
@@ -82,6 +93,7 @@ class SocketTransport(SocketHandle):
 
     Unlike Twisted's, it discards data written after `loseConnection`, does not support pull
     producers, and calls `connectionLost` of a half-close protocol when both directions are closed.
+    The last data of a connection that another protocol has paused meanwhile may still be delivered.
 
     :param descriptor: of the socket; it must be non-blocking.
     :param then: called after `connectionLost` of the protocol.
@@ -118,7 +130,7 @@ class SocketTransport(SocketHandle):
         self.much = False
         self._then = then
         # The events requested while reading; 0 when the other side has closed that direction.
-        self.reading = IN | READ_NORMAL if first else IN
+        self.reading = (FIRST_IN if first else IN) | MORE_TO_READ | EDGE
         self._mask = self.reading  # the events currently requested
         self.connected = True
         self.disconnecting = False
@@ -269,12 +281,17 @@ class SocketTransport(SocketHandle):
 
         Used before closing, so that data received since the last event is not missed.
         """
-        pieces: list[bytes] = []
+        pieces = [self._loop.late.pop(self, b"")]
         with contextlib.suppress(OSError):  # no more data, or disconnected
             self.getHandle().shutdown(socket.SHUT_RD)
             while len(pieces) < 16 and (data := os.read(self.descriptor, 65536)):
                 pieces.append(data)
         return b"".join(pieces)
+
+    @property
+    def unread(self) -> int:
+        """The number of bytes that the protocol has not got yet."""
+        return super().unread + len(self._loop.late.get(self, b""))
 
     def stopProducing(self) -> None:
         """Close the connection."""
@@ -295,23 +312,27 @@ class SocketTransport(SocketHandle):
     def ready(self, mask: int) -> None:
         """Handle events while it is not `usual`."""
         try:
-            if mask & self._mask & OUT:
+            if mask & OUT and self._mask & OUT:
                 self._flush()
             elif self._mask & IN:
                 try:
-                    data = os.read(self.descriptor, MORE)
+                    data = _read(self.descriptor, MORE)
                 except OSError as problem:
                     self.read_failed(problem)
                     return
-                if not data:
+                size = len(data)
+                if not size:
                     self.input_ended(mask)
                     return
-                if len(data) == MORE:
+                if size == MORE:
                     data += self.further_data()
-                elif len(data) < READ_SIZE:
+                elif size < READ_SIZE:
                     self.much = False
                     self._loop.classify(self)
-                self.protocol.dataReceived(data)
+                if mask & _BESIDES_DATA:
+                    self.received_last(data)
+                else:
+                    self.protocol.dataReceived(data)
             elif mask & (HANG_UP | ERROR):
                 self.disconnect(_LOST if mask & ERROR else _DONE)
         except BaseException:
@@ -333,7 +354,30 @@ class SocketTransport(SocketHandle):
                 pieces.append(os.read(self.descriptor, MORE))
                 if len(pieces[-1]) < MORE:
                     break
+            else:
+                self._look_again()
         return b"".join(pieces)
+
+    def received_last(self, data: bytes) -> None:
+        """Deliver data after which the input ends, or the connection has failed."""
+        if self.reading & READ_NORMAL:
+            self.deliver_last(data)
+        else:
+            self._loop.late[self] = data
+
+    def deliver_last(self, data: bytes) -> None:
+        """Do so now, unless it has been closed in the meantime; its end is handled next time."""
+        if not self.disconnecting:
+            self._look_again()
+            try:
+                self.protocol.dataReceived(data)
+            except BaseException:
+                self.protocol_failed()
+
+    def _look_again(self) -> None:
+        """Have what is left to read reported once more."""
+        if self._mask:
+            self._loop.change(self, self._mask)
 
     def read_failed(self, problem: OSError) -> None:
         """Handle an error of `read`, including EAGAIN."""

@@ -16,7 +16,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from lonc.test.fixtures.streams import Recorder, StreamTestCase
+from lonc.test.fixtures.streams import HalfCloser, Recorder, StreamTestCase
+from lonc.transport import stream
 from lonc.transport.epoll_loop import EVENTS, LOOKS, SocketLoop
 from lonc.transport.stream import IN, MORE, READ_SIZE, SocketTransport
 
@@ -130,6 +131,102 @@ class EventTests(StreamTestCase):
             end.send(b"x")
         self.turn()
         self.assertEqual(order, ["lond"] * 3 + ["client"] * 3)
+
+    def test_last_data(self) -> None:
+        """What a client sends before it closes is delivered after the data of all londs, too."""
+        order: list[str] = []
+        protocols = [Caller(partial(order.append, name)) for name in ("client", "lond", "closing")]
+        ends = [self.first(each, each is not protocols[0]) for each in protocols]
+        for end in ends:
+            end.send(b"x")
+        for end in ends[::2]:
+            end.shutdown(socket.SHUT_WR)
+        self.turn()
+        self.assertEqual(order, ["closing", "lond", "client"])
+        self.assertEqual([each.got for each in protocols], [b"x"] * 3)
+        self.assertEqual([len(each.events) for each in protocols], [1, 0, 1])
+
+    def test_last_data_of_a_closed_one(self) -> None:
+        """It is not delivered if the client has been closed in the meantime."""
+        client = Recorder()
+        ends = [self.first(Caller(lambda: client.transport.loseConnection())), self.pair(client)]
+        for end in ends:
+            end.send(b"x")
+            end.shutdown(socket.SHUT_WR)
+        self.turn()
+        self.assertEqual((client.got, client.events), (b"", ["ConnectionDone"]))
+
+    def test_last_data_is_unread(self) -> None:
+        """Until it is delivered it is unread, and may be read before the connection is closed."""
+        client = Recorder()
+        found: list[object] = []
+
+        def look() -> None:
+            found.append(client.transport.unread)
+            found.append(client.transport.read_last())
+
+        lond = self.first(Caller(look))
+        theirs = self.pair(client)
+        theirs.send(b"last")
+        theirs.shutdown(socket.SHUT_WR)
+        lond.send(b"x")
+        self.turn()
+        self.assertEqual((found, client.got), ([4, b"last"], b""))
+        self.assertEqual(client.events, ["ConnectionDone"])
+
+    def test_urgent(self) -> None:
+        """Data before and after an urgent byte is delivered."""
+        protocol, theirs = self.recorded()
+        theirs.send(b"abc")
+        theirs.send(b"X", socket.MSG_OOB)
+        theirs.send(b"def")
+        self.turn()
+        self.assertEqual(protocol.got, b"abcdef")
+
+    def test_much_last_data(self) -> None:
+        """Data that comes with the end of input is delivered before it, however much it is."""
+        for size in (1, READ_SIZE - 1, READ_SIZE, READ_SIZE + 1, MORE, MORE + READ_SIZE):
+            for before in (0, READ_SIZE):
+                protocol = HalfCloser()
+                theirs = self.pair(protocol)
+                if before:
+                    theirs.send(b"y" * before)
+                    self.turn()
+                theirs.send(b"x" * size)
+                theirs.shutdown(socket.SHUT_WR)
+                self.turn()
+                self.assertEqual(len(protocol.got), before + size)
+                self.assertEqual(protocol.events, ["no more to read"], (size, before))
+
+    def test_more_than_a_turn_reads(self) -> None:
+        """What is left after the most that is read at a time is read as well."""
+        self.patch(stream, "MORE", 1024)
+        recorder = Recorder()
+        theirs = self.pair(recorder)
+        data = bytes(range(256)) * 400
+        self.assertEqual(theirs.send(data), len(data))
+        self.turn()
+        self.assertEqual(recorder.got, data)
+
+    def test_two_events_at_once(self) -> None:
+        """Data that comes when unsent data can be sent is read as well."""
+        protocol, theirs = self.recorded()
+        protocol.transport.write(b"x" * 2_000_000)
+        sent = 0
+        while protocol.transport.unsent:
+            theirs.recv(65536)
+            sent += theirs.send(b"y")
+            self.turn()
+            self.assertEqual(len(protocol.got), sent)
+
+    def test_behind(self) -> None:
+        """It can be asked whether there are events; they are still handled afterwards."""
+        protocol, theirs = self.recorded()
+        self.assertFalse(self.loop.behind)
+        theirs.send(b"x")
+        self.assertEqual([self.loop.behind, self.loop.behind], [True, True])
+        self.turn()
+        self.assertEqual((self.loop.behind, protocol.got), (False, b"x"))
 
     def test_first_can_pause(self) -> None:
         """A connection whose data comes first can be paused."""
