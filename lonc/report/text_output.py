@@ -19,15 +19,19 @@ ROOM: Final = 1_048_576
 #: Seconds for writing buffered lines when the process ends.
 LAST: Final = 1.0
 
+#: Seconds after which the thread ends if there are no lines: in a process with one thread only,
+#: each system call on a descriptor costs the kernel less.
+LINGER: Final = 1.0
+
 
 class TextOutput:
     """
     Writes lines to a stream without waiting for its reader.
 
-    A thread blocks instead: O_NONBLOCK would also affect the shell from which the descriptor was
-    inherited, and all others that share it. Lines that do not fit into the buffer are dropped and
-    counted, and the count is written once there is room again. Characters that the stream
-    cannot encode are escaped.
+    A thread, which is there while there are lines, blocks instead: O_NONBLOCK would also affect the
+    shell from which the descriptor was inherited, and all others that share it. Lines that do not
+    fit into the buffer are dropped and counted, and the count is written once there is room again.
+    Characters that the stream cannot encode are escaped.
 
     :param stream: only its descriptor is used, not its buffer.
     :raises OSError: it has no descriptor.
@@ -52,10 +56,16 @@ class TextOutput:
             self._tell_dropped()
             self._put(data)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="lonc text", daemon=True)
-                self._thread.start()
-                atexit.register(self.wait, LAST)
+                self._begin()
             self._changed.notify_all()
+
+    def _begin(self) -> None:
+        """Start the thread; if that is impossible, the next line tries again."""
+        thread = threading.Thread(target=self._work, name="lonc text", daemon=True)
+        with contextlib.suppress(RuntimeError):
+            thread.start()
+            self._thread = thread
+            atexit.register(self.wait, LAST)
 
     def _put(self, data: bytes) -> None:
         self._waiting.append(data)
@@ -74,7 +84,10 @@ class TextOutput:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting)
+                if not self._changed.wait_for(lambda: self._waiting, LINGER):
+                    self._thread = None
+                    atexit.unregister(self.wait)
+                    return
                 data = self._waiting[0]
             with contextlib.suppress(
                 OSError

@@ -104,6 +104,31 @@ class TextOutputTests(SynchronousTestCase):
         self.output.show("x")
         self.assertTrue(self.output.wait(LONG))
 
+    def test_thread_ends(self) -> None:
+        """Where there are no lines for a while there is no thread either, until the next one."""
+        self.patch(text_output, "LINGER", 0.0)
+        for text in ("one", "two"):
+            self.output.show(text)
+            thread = self.output._thread
+            self.assertTrue(self.output.wait(LONG))
+            if thread is not None:  # it may have ended already
+                thread.join(LONG)
+            self.assertIsNone(self.output._thread)
+            self.assertEqual(os.read(self.reading, PIPE), text.encode() + b"\n")
+
+    def test_no_thread(self) -> None:
+        """Where no thread can be started, lines wait for the next one."""
+
+        def start(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patch = self.patch(threading.Thread, "start", start)
+        self.output.show("one")
+        patch.restore()
+        self.assertFalse(self.output.wait(0.0))
+        self.output.show("two")
+        self.assertEqual(self.read_all(self.output), ["one", "two"])
+
     def test_no_descriptor(self) -> None:
         """A stream in memory is refused."""
         self.assertRaises(OSError, TextOutput, io.StringIO())
