@@ -23,7 +23,7 @@ from lonc.host.connection_states import ConnectionState, Trouble
 from lonc.host.handshaker import Handshaker
 from lonc.local.limits import UNCOUNTED
 from lonc.wire.cipher import FrameError, SessionCipher
-from lonc.wire.framing import LineBuffer, LineTooLong
+from lonc.wire.framing import NEWLINE, LineBuffer, LineTooLong
 from lonc.wire.handshake import Handshake, LondFacts
 from lonc.wire.request import PECULIAR, Cause, Nobody, Request, without_addressee
 
@@ -33,7 +33,6 @@ _ENCIPHERED = b"enc:"
 _FIRST = _ENCIPHERED[0]
 _TO_ENCIPHER = b"encrypt:"
 _INSIDE = len(_TO_ENCIPHER)
-_NEWLINE = ord("\n")  # found much faster than as bytes
 #: The request for a new key, which the lond uses from then on.
 _NEW_KEY = b"ekey"
 _TO_PREPARE = (_TO_ENCIPHER, b"sethost:", _NEW_KEY)
@@ -348,11 +347,14 @@ class LondConnection:
     def dataReceived(self, data: bytes) -> None:
         """Handle data of the lond: for the handshake, or the outstanding answer."""
         # The usual case: a complete reply, without other data before or after it.
-        if (request := self.request) is not None and (
-            data.find(b"\n") + 1 == len(data) <= self._usual
+        if (
+            (request := self.request) is not None
+            and len(data) <= self._usual
+            and (bare := data.removesuffix(b"\n")) is not data
+            and NEWLINE not in bare
         ):
-            if data[0] == _FIRST:
-                plain = self._deciphered(data)
+            if data[0] == _FIRST and bare.startswith(_ENCIPHERED):
+                plain = self._deciphered(bare)
                 if plain is None:
                     return
                 data = plain
@@ -377,9 +379,10 @@ class LondConnection:
             reply = self._pieced(data)
         if reply is None:
             return
-        reply = self._deciphered(reply)
-        if reply is None:
-            return
+        if reply.startswith(_ENCIPHERED):
+            reply = self._deciphered(reply[:-1])
+            if reply is None:
+                return
         self.request = None
         if self.state is _PROVING:
             self._usual = 0 if self.confirmed is not None else self._max_line
@@ -485,27 +488,26 @@ class LondConnection:
             self._made_cipher = SessionCipher(self._key)
         return self._made_cipher
 
-    def _deciphered(self, reply: bytes) -> bytes | None:
+    def _deciphered(self, frame: bytes) -> bytes | None:
         """
-        Return the reply, decrypted if it is encrypted.
+        Return the reply in a frame, with its newline.
 
         If that fails, the key must be wrong, and the connection ends: None is returned.
         """
-        if not reply.startswith(_ENCIPHERED):
-            return reply
         try:
-            plain = (self._made_cipher or self._cipher).decrypt(reply[:-1])
+            plain = (self._made_cipher or self._cipher).decrypt(frame)
         except FrameError as error:
             self._fail(Trouble.BROKEN, f"an encrypted reply is wrong: {error}", Cause.BROKEN)
             return None
-        plain = plain.removesuffix(b"\n")
+        if NEWLINE in plain:
+            plain = plain.removesuffix(b"\n")
+            if NEWLINE in plain and len(plain) <= self._max_line:
+                # The client would take the second line as the answer to its next request.
+                message = "an encrypted reply contains more than one line"
+                self._fail(Trouble.BROKEN, message, Cause.BROKEN)
+                return None
         if len(plain) > self._max_line:
             self._fail_overlong()
-            return None
-        if _NEWLINE in plain:
-            # The client would take the second line as the answer to its next request.
-            message = "an encrypted reply contains more than one line"
-            self._fail(Trouble.BROKEN, message, Cause.BROKEN)
             return None
         return plain + b"\n"
 

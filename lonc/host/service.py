@@ -31,6 +31,8 @@ from lonc.report.status import HostStatus, PauseStatus
 from lonc.report.times import HostTimes, Totals
 from lonc.transport.unix_socket import SocketError
 from lonc.wire.request import (
+    ADDRESSED,
+    ADDRESSED_OR_SECRET,
     MASK_CONTROL,
     PECULIAR,
     Cause,
@@ -39,8 +41,6 @@ from lonc.wire.request import (
     Waiter,
     addressee,
     has_control_byte,
-    is_plain,
-    is_plain_inside,
     without_addressee,
 )
 
@@ -90,7 +90,8 @@ class HostService(Service):
         self._dependencies = dependencies
         self._seconds = dependencies.seconds
         self._moment = dependencies.moment
-        self._is_plain = is_plain_inside if dependencies.enciphers else is_plain
+        #: Beginnings of short requests that have to be looked at more closely.
+        self._odd = ADDRESSED if dependencies.enciphers else ADDRESSED_OR_SECRET
         self._socket = dependencies.socket_for(self)
         self.requests = 0
         self._con_lost: dict[Cause, int] = {}
@@ -118,7 +119,7 @@ class HostService(Service):
         if (
             len(line) > _SHORT
             or line.translate(MASK_CONTROL) is not line
-            or (line[0] in PECULIAR and not self._is_plain(line))
+            or (line[0] in PECULIAR and line.startswith(self._odd))
             or self.is_watched
         ) and self._intercept(request):
             return
@@ -141,7 +142,7 @@ class HostService(Service):
         request.since = 0.0
         if self._debug_level >= 6:
             self.trace(6, "request {command}, {size} bytes", request, len(request.line))
-        if not self._is_plain(request.line) and self._reject(request):
+        if self._reject(request):
             return True
         return self.is_watched and self._divert(request)
 
@@ -189,7 +190,7 @@ class HostService(Service):
         execute it for that host, and any other reply would look like one of lond.
         """
         warn, line = self._dependencies.clients.warn, request.line
-        bare, cause = without_addressee(line)[1], None
+        (prefix, bare), cause = without_addressee(line), None
         if has_control_byte(line):
             what = "a request's command contains a control byte: it gets con_lost"
             warn("control byte", self.host_id, what)
@@ -200,7 +201,7 @@ class HostService(Service):
             cause = Cause.WRONG_HOST
         elif not self._dependencies.enciphers and bare.startswith(b"encrypt:"):
             cause = Cause.NO_CIPHER  # never unencrypted; logged at the start
-        elif bare == CLOSE_CONNECTIONS:
+        elif prefix and bare == CLOSE_CONNECTIONS:  # without one the client protocol obeys it
             self.close_connections()
             request.asker.answered(b"ok\n")
             return True

@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from lonc.local.limits import LINES_A_TURN, TURNED_AWAY, UNCOUNTED, Clients
 from lonc.transport.unix_socket import UNKNOWN, Peer
-from lonc.wire.framing import LineBuffer, LineTooLong
+from lonc.wire.framing import NEWLINE, LineBuffer, LineTooLong
 from lonc.wire.request import CON_LOST, Cause, Nobody, Request
 
 #: The request to close all connections to the host and start anew (rows S14 and F11).
@@ -176,7 +176,9 @@ class ClientProtocol:
         # The usual case: one complete request, nothing to buffer or to count.
         if (
             self._state is READING
-            and data.find(b"\n") + 1 == len(data) <= self._usual
+            and len(data) <= self._usual
+            and (bare := data.removesuffix(b"\n")) is not data
+            and NEWLINE not in bare
             and data != CLOSE_CONNECTIONS
         ):
             self._state = ASKED

@@ -6,6 +6,11 @@ This module is pure: it imports nothing of lonc.
 
 from __future__ import annotations
 
+from typing import Final
+
+#: As a number it is found in bytes much faster than as bytes.
+NEWLINE: Final = ord("\n")
+
 #: The empty buffer that idle streams share. It is never changed.
 _NOTHING = bytearray()
 

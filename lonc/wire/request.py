@@ -110,6 +110,9 @@ class Durations(Protocol):
     queue: list[float]
     waited: list[float]
 
+    def count_up(self) -> None:
+        """Count them, and empty the lists."""
+
 
 class RequestHost(Protocol):
     """The service of the host of a request, which handles its outcome."""
@@ -233,20 +236,15 @@ def is_secret(line: bytes) -> bool:
 
 
 #: Prefixes of a command. They may be repeated, as londs accept that.
-_PREFIXES = rb"(?:encrypt:|sethost:[^:\n]*:)*"
+_PREFIXES = rb"(?:encrypt:|sethost:[^:\n]*:)*+"
 
-#: A control byte in the command word, other than one carriage return at the end of the line.
-_CONTROL = re.compile(_PREFIXES + rb"[^:\x00-\x1f\x7f]*(?!\r?\n)[\x00-\x1f\x7f]")
+#: A control byte in the command word, other than one carriage return at the end of the line. It is
+#: not looked for twice: a line may have a megabyte.
+_CONTROL = re.compile(_PREFIXES + rb"[^:\x00-\x1f\x7f]*+(?!\r?\n)[\x00-\x1f\x7f]")
 
 #: A translation table that changes control bytes except the newline. A text without them is
 #: returned as it is: the fastest way to look at all of it.
 MASK_CONTROL: Final = bytes(x if 0x20 <= x != 0x7F or x == 0x0A else ord("?") for x in range(256))
-
-#: Matches the usual request: it begins with its command, which has no control byte.
-is_plain = re.compile(rb"(?!sethost|encrypt:)[^:\x00-\x1f\x7f]*[:\n]").match
-
-#: The same, for a request that may have to be encrypted.
-is_plain_inside = re.compile(rb"(?:encrypt:)?(?!sethost|encrypt:)[^:\x00-\x1f\x7f]*[:\n]").match
 
 
 def has_control_byte(line: bytes) -> bool:
@@ -260,7 +258,10 @@ def has_control_byte(line: bytes) -> bool:
 
 #: Beginnings of requests that may name a host (protocol, section 5). ``encrypt:`` is included
 #: because a lond would obey such a request too.
-ADDRESSED = (b"sethost", b"encrypt:sethost")
+ADDRESSED: Final = (b"sethost", b"encrypt:sethost")
+
+#: The same with those that must be encrypted.
+ADDRESSED_OR_SECRET: Final = (b"sethost", b"encrypt:")
 
 #: First bytes of requests that name a host, must be encrypted or ask for a key: testing one byte
 #: saves further tests for the usual request.

@@ -173,6 +173,14 @@ class DeliveryTests(DeliveryCase):
             outcome = self.deliver(stage, b"sethost:l2:close_connection_exit\n")
             self.assertEqual(self.successResultOf(outcome), (b"ok\n", None))
 
+    def test_clients_alone_close_connections(self) -> None:
+        """A request for that which no client has sent goes to the lond."""
+        stage = self.known()
+        outcome = self.deliver(stage, b"close_connection_exit\n")
+        reply, _ = self.successResultOf(outcome)
+        self.assertEqual(reply, echo(b"close_connection_exit\n"))
+        self.assertEqual(stage.state[2], 1)
+
     def lost(self, outcome: Deferred[Delivered]) -> Cause:
         """Return why there was no answer."""
         failure = self.failureResultOf(outcome, ConLost)

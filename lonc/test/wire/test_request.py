@@ -14,8 +14,6 @@ from lonc.wire.request import (
     addressee,
     command_word,
     has_control_byte,
-    is_plain,
-    is_plain_inside,
     is_secret,
     refusal,
     without_addressee,
@@ -90,7 +88,6 @@ class ControlByteTests(SynchronousTestCase):
                     self.assertTrue(has_control_byte(line), line)
             for line in (b"seth%cost:l2:ping\n", b"encrypt%c:ping\n"):
                 self.assertTrue(has_control_byte(line % byte), line % byte)
-                self.assertFalse(is_plain(line % byte), line % byte)
 
     def test_elsewhere(self) -> None:
         """Control bytes after the command, and one final carriage return, are allowed."""
@@ -98,17 +95,6 @@ class ControlByteTests(SynchronousTestCase):
             for line in (b"put:a\0b\x7f\r\n", b"ping\n", b"ping\r\n", b"\n", b"\r\n", b"caf\xe9\n"):
                 self.assertFalse(has_control_byte(prefix + line), line)
         self.assertTrue(has_control_byte(b"ping\r\r\n"))
-
-    def test_encrypted(self) -> None:
-        """A plain request may be encrypted, but may name no host and have no control byte."""
-        for line in (b"get:a\n", b"encrypt:get:a\n", b"encrypt:ping\n", b"encrypt:ekey\n"):
-            self.assertTrue(is_plain_inside(line), line)
-        for line in (
-            *(b"sethost:l3:get\n", b"encrypt:sethost:l3:get\n", b"encrypt:sethost\n"),
-            *(b"encrypt:encrypt:sethost:l3\n", b"encrypt:encrypt:get\n"),
-            *(b"encrypt:\x01get:a\n", b"encrypt:get\r\n", b"\x01encrypt:get:a\n"),
-        ):
-            self.assertFalse(is_plain_inside(line), line)
 
 
 class AddresseeTests(SynchronousTestCase):
