@@ -27,6 +27,10 @@ log = Logger()
 #: Seconds between closing idle connections, and between closings of all connections on request.
 APART = 1.0
 
+#: Durations of a host from which they are counted up before the sweep, after the next answer that
+#: needs attention: as few as this are in the processor's caches still.
+MANY = 128
+
 _IDLE, _BUSY = ConnectionState.IDLE, ConnectionState.BUSY
 _RETIRING = ConnectionState.RETIRING
 
@@ -146,8 +150,10 @@ class Machine:
         request.asker.answered(reply)
 
     def _replied_seldom(self, connection: LondConnection, request: Request, reply: bytes) -> None:
-        """Do the same with the additional work of `seldom`, or a check that is due."""
+        """Do the same with the additional work of `seldom`, or what is due after many answers."""
         host, lond = request.host, self.lond
+        if len(host.times.waited) >= MANY or len(host.times.direct) >= MANY:
+            host.times.count_up()
         if self.seldom and host.debug_level >= 8:
             host.trace(8, "reply to {command}, {size} bytes", request, len(reply))
         if not self._health.well:
@@ -347,10 +353,7 @@ class Machine:
         if rests and not self.idle:
             return  # saves time for thousands of idle hosts
         for host in self.members.values():
-            if host.times.queue:
-                self._last_wait = now
-            if host.times.queue or host.times.direct:
-                host.times.count_up()
+            host.times.count_up()
         self.lond.retry_key_files(now)
         if rests and not self.seldom:
             if self.idle and now - self._last_wait > settings.idle_timeout:

@@ -7,7 +7,7 @@ at a time: sorted, with one search for each bucket.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from math import inf
@@ -22,6 +22,9 @@ BOUNDS: Final = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 300.0),
 )
+
+#: Those of all buckets, the last one included.
+_ENDS: Final = (*BOUNDS, inf)
 
 #: Seconds for which :meth:`Times.begin_slot` closes one, and slots that "of late" is made of: five
 #: minutes, the time in which people look whether something is wrong.
@@ -127,12 +130,11 @@ class Times:
         counts, ordered, begin = list(self._counts), sorted(durations), 0
         # Few steps, for as many come here as there are answers; sorting is quick, since those that
         # were answered together have waited for much the same time.
-        for bucket, bound in enumerate((*BOUNDS, inf)):
-            end = bisect_right(ordered, bound, begin)
+        bucket = bisect_left(BOUNDS, ordered[0])
+        while begin < len(ordered):
+            end = bisect_right(ordered, _ENDS[bucket], begin)
             counts[bucket] += end - begin
-            begin = end
-            if end == len(ordered):
-                break
+            begin, bucket = end, bucket + 1
         self._counts = counts
         self._seconds += sum(ordered)
         self._highest = max(self._highest, ordered[-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.logger import LogLevel
 
+from lonc.host.machine import MANY
 from lonc.host.request_queue import ROUND_ROBIN_AFTER
 from lonc.test.fixtures.doubles import echo, leave_pending
 from lonc.test.fixtures.stage import HostTestCase, Stage
@@ -159,6 +160,20 @@ class CountingTests(HostTestCase):
         for answer in (b"1\n", b"2\n"):
             stage.londs[0].reply(answer)
         self.assertEqual(stage.status.oldest_owed, 0.0)
+
+    def test_many_between_sweeps(self) -> None:
+        """Durations of many answers are not kept until the sweep."""
+        stage = Stage(self, max_connections=1)
+        (lond,) = stage.connect()
+        lond.answer = echo
+        times, kept = stage.service.times, {"waited": [0], "direct": [0]}
+        for count, list_of_times in ((2, "waited"), (1, "direct")):
+            for _ in range(10 * MANY):
+                stage.clients_of(count)
+                kept[list_of_times].append(len(getattr(times, list_of_times)))
+        self.assertLess(max(kept["waited"]), 2 * MANY)
+        self.assertLess(max(kept["direct"]), 2 * MANY)
+        self.assertEqual(times.answers, 30 * MANY + 1)  # and that of connect()
 
     def test_out_of_time(self) -> None:
         """A request that ran out of time counts among the times, and is no answer."""
