@@ -1,1 +1,1 @@
-Requests take less CPU time: waiting requests are served in order of arrival until one has waited for 50 ms, each client reuses a single request object, and the clock is read once for all data that arrives together.
+Requests take less CPU time: waiting requests are served in order of arrival until one has waited for 50 ms, each client reuses a single request object, the clock is read once for all data that arrives together, the kernel reports a socket once for all data that has come, and durations are counted up by the hundred.
