@@ -65,16 +65,20 @@ log = Logger()
 
 
 class Loop(Protocol):
-    """The part of the event loop used by transports."""
+    """
+    The part of the event loop used by transports.
+
+    :ivar late: the last data of transports, which is passed to their `deliver_last` once the data of
+        all others has been delivered.
+    """
+
+    late: dict[SocketTransport, bytes]
 
     def change(self, transport: SocketTransport, mask: int) -> None:
         """Change the events of a transport; what is there is reported anew."""
 
     def classify(self, transport: SocketTransport) -> None:
         """Note whether a transport is usual."""
-
-    late: dict[SocketTransport, bytes]
-    """The last data of transports, which `deliver_last` gets once that of others is delivered."""
 
     def end(self, transport: SocketTransport, reason: Failure) -> None:
         """Call its `disconnect` once the current events have been dispatched."""
