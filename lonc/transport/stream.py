@@ -68,8 +68,8 @@ class Loop(Protocol):
     """
     The part of the event loop used by transports.
 
-    :ivar late: the last data of transports, which is passed to their `deliver_last` once the data of
-        all others has been delivered.
+    :ivar late: the last data of transports, which is passed to their `deliver_last` once the data
+        of all others has been delivered.
     """
 
     late: dict[SocketTransport, bytes]
