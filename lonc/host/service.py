@@ -90,8 +90,8 @@ class HostService(Service):
         self._dependencies = dependencies
         self._seconds = dependencies.seconds
         self._moment = dependencies.moment
-        #: Beginnings of short requests that have to be looked at more closely.
-        self._odd = ADDRESSED if dependencies.enciphers else ADDRESSED_OR_SECRET
+        #: Beginnings of requests that have to be looked at more closely, however short they are.
+        self._marked = ADDRESSED if dependencies.enciphers else ADDRESSED_OR_SECRET
         self._socket = dependencies.socket_for(self)
         self.requests = 0
         self._con_lost: dict[Cause, int] = {}
@@ -119,7 +119,7 @@ class HostService(Service):
         if (
             len(line) > _SHORT
             or line.translate(MASK_CONTROL) is not line
-            or (line[0] in PECULIAR and line.startswith(self._odd))
+            or (line[0] in PECULIAR and line.startswith(self._marked))
             or self.is_watched
         ) and self._intercept(request):
             return

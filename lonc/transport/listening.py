@@ -130,8 +130,7 @@ class Port:
                 if problem.errno in NO_DESCRIPTORS:
                     self._wait(problem)
                 return False  # otherwise the client has already disconnected
-            if self._refused:
-                self._refused = False
+            self._refused = False
             set_blocking(descriptor, False)
             try:
                 protocol = build_protocol(_NAMELESS)

@@ -363,14 +363,18 @@ class SocketTransport(SocketHandle):
         return b"".join(pieces)
 
     def received_last(self, data: bytes) -> None:
-        """Deliver data after which the input ends, or the connection has failed."""
+        """
+        Deliver data with which more than its arrival was reported: see `MORE_TO_READ`.
+
+        That of a client comes late, because such events are sorted before those of londs.
+        """
         if self.reading & READ_NORMAL:
             self.deliver_last(data)
         else:
             self._loop.late[self] = data
 
     def deliver_last(self, data: bytes) -> None:
-        """Do so now, unless it has been closed in the meantime; its end is handled next time."""
+        """Do so now, unless it has been closed in the meantime; what is left is reported anew."""
         if not self.disconnecting:
             self._look_again()
             try:
